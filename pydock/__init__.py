@@ -1,0 +1,1 @@
+"""pydock: one asyncio daemon that stands in for containerd and Docker."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/events``: see the sources there."""

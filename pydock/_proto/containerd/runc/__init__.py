@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/runc``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/runc/v1``: see the sources there."""

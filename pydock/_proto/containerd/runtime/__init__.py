@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/runtime``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/runtime/bootstrap``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/runtime/bootstrap/v1``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/runtime/sandbox``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/containers``: see the sources there."""

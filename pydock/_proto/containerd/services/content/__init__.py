@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/content``: see the sources there."""

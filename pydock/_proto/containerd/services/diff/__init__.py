@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/diff``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/events``: see the sources there."""

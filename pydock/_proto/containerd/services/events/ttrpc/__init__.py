@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/events/ttrpc``: see the sources there."""

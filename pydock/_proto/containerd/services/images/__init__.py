@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/images``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/introspection``: see the sources there."""

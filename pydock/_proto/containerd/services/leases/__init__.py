@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/leases``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/mounts``: see the sources there."""

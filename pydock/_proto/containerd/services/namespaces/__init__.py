@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/namespaces``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/sandbox``: see the sources there."""

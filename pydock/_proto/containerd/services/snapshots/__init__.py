@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/snapshots``: see the sources there."""

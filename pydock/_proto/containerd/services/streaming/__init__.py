@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/streaming``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/tasks``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/tasks/v1``: see the sources there."""

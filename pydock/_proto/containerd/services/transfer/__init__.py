@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/transfer``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/services/version``: see the sources there."""

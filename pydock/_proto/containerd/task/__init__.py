@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/task``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/task/v2``: see the sources there."""

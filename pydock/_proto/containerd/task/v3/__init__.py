@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/task/v3``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/types``: see the sources there."""

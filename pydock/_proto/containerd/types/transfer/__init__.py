@@ -1,0 +1,1 @@
+"""Generated from ``protos/containerd/types/transfer``: see the sources there."""

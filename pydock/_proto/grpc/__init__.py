@@ -1,0 +1,1 @@
+"""Generated from ``protos/grpc``: see the sources there."""

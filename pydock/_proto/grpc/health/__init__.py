@@ -1,0 +1,1 @@
+"""Generated from ``protos/grpc/health``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/grpc/health/v1``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/io``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/io/containerd``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/io/containerd/cgroups``: see the sources there."""

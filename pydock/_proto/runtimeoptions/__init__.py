@@ -1,0 +1,1 @@
+"""Generated from ``protos/runtimeoptions``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/runtimeoptions/v1``: see the sources there."""

@@ -1,0 +1,1 @@
+"""Generated from ``protos/ttrpc``: see the sources there."""
