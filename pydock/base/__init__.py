@@ -1,0 +1,1 @@
+"""L0 values: what every layer may use and what uses nothing of ours."""
