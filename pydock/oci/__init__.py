@@ -1,0 +1,1 @@
+"""L0 pure data: OCI image and runtime specification types."""
