@@ -1,0 +1,1 @@
+"""The shim: the small process that holds one container or pod, on the standard library alone."""
