@@ -1,0 +1,1 @@
+"""Mechanisms: the built-in plugins behind the core Protocols."""
