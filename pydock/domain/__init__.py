@@ -1,0 +1,1 @@
+"""L3 verbs: what the platform does, over the core Protocols only."""
