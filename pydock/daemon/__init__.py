@@ -1,0 +1,1 @@
+"""L5 the composition root: configuration, plugin graph, supervisor, listeners."""
