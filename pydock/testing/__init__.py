@@ -1,0 +1,1 @@
+"""Shipped test support: daemon harness, contract suites, leak check."""
