@@ -90,8 +90,11 @@ def settle(difference: Callable[[], str], seconds: float = SETTLE_SECONDS) -> No
 
 
 def _cgroups() -> Iterator[str]:
-    for directory, _, _ in os.walk(CGROUPS):
-        yield directory.removeprefix(str(CGROUPS))
+    """Yield all but the empty ones at the top: the parent of a namespace's containers stays for the next, as under runc and crun."""
+    for directory, folders, _ in os.walk(CGROUPS):
+        name = directory.removeprefix(str(CGROUPS))
+        if folders or name.count("/") != 2:
+            yield name
 
 
 def _special(below: Path) -> Iterator[str]:
