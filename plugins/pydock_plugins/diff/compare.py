@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from pydock.base import errors, offload, safefs
+from pydock.base import errors, groups, offload, safefs
 from pydock.core import content, diff, mounts, plugin
 from pydock.oci import image
 from pydock_plugins.diff import lowers, tar_walk, tar_write
@@ -223,16 +223,13 @@ class Walker:
     async def _write(self, sources: Sources, format: str, options: diff.LayerOptions, writer: content.Writer) -> diff.Compared:
         pipe = Pipe()
         sink = Sink(pipe, format)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(offload.dedicated(_walk, sources, sink, options.source_date_epoch))
-                try:
-                    async for piece in pipe.pieces():
-                        await writer.write(piece)
-                finally:
-                    pipe.stop()
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
+        async with groups.group() as group:
+            group.create_task(offload.dedicated(_walk, sources, sink, options.source_date_epoch))
+            try:
+                async for piece in pipe.pieces():
+                    await writer.write(piece)
+            finally:
+                pipe.stop()
         return diff.Compared(options.media_type or image.LAYER_GZIP, sink.diff_id, sink.size, compressed=bool(format))
 
 

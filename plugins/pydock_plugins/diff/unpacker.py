@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from pydock.base import errors, safefs, syscalls
+from pydock.base import errors, groups, safefs, syscalls
 from pydock.base.failpoint import failpoint
 from pydock.core import diff
 from pydock_plugins.diff import helper, limits, sandbox, wire
@@ -192,13 +192,10 @@ class _Conversation:
             return await self._talk_and_feed(ours, told)
 
     async def _talk_and_feed(self, feed: socket.socket, told: int) -> ApplyResult:
-        try:
-            async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(self._feed(feed, told))
-                result = await self._talk()
-                feeding.cancel()
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
+        async with groups.group() as group:
+            feeding = group.create_task(self._feed(feed, told))
+            result = await self._talk()
+            feeding.cancel()
         return result
 
     async def _feed(self, feed: socket.socket, told: int) -> None:
